@@ -149,6 +149,11 @@ class StageProgress:
             self._last_watched = now
             self.watch()
 
+    def hashed(self, done: int, total: int) -> None:
+        """Bytes of weights that are hashed by now, of a total; the stage counts them in MB."""
+        self.total = total / 1e6
+        self.update(done / 1e6)
+
     def line(self) -> str:
         """The current state as text: count, rate, time left."""
         now = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Literal
@@ -19,24 +19,20 @@ from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.report import Report
 from orchestration.comparison.show import directory_of, show_report
-from orchestration.inputs.asked_prompts import read_prompts, takes_long
-from orchestration.inputs.data_card import FILE as DATA_CARD
-from orchestration.inputs.data_card import data_card
+from orchestration.inputs.asked_prompts import takes_long
 from orchestration.inputs.imported_licences import imported_rows
-from orchestration.inputs.licences import licences_in_words, with_licences
-from orchestration.inputs.planted_rows import Planted, planted_data, planted_root
+from orchestration.inputs.licences import with_licences
+from orchestration.inputs.planted_rows import planted_data, planted_root
 from orchestration.inputs.preflight import require_cache
 from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.real_paths import resolve_paths
-from orchestration.inputs.screen import Screened
 from orchestration.inputs.screened_experiment import Screening
-from orchestration.inputs.screened_files import screened_in_words, screened_root
+from orchestration.inputs.screened_files import screened_root
 from orchestration.inputs.screened_rows import screened_data
 from orchestration.inputs.shapes import PlannedShape, student_shapes
-from orchestration.inputs.tasks import LoadedTask, load_tasks
-from orchestration.inputs.teachers import Teacher, open_teachers
+from orchestration.inputs.tasks import LoadedTask
+from orchestration.inputs.teachers import Teacher
 from orchestration.outputs.foundations import content_of
-from orchestration.pipeline.begun_with import require_begun_with
 from orchestration.pipeline.chain import Student
 from orchestration.pipeline.compare import Compared, compare_students, compare_teacher, open_bench, speed_of, ways_of
 from orchestration.pipeline.compute import Compute
@@ -46,6 +42,7 @@ from orchestration.pipeline.guarding import opened_guard
 from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.opening import opened_run, require_places, tracked_run
 from orchestration.pipeline.prepare_starts import CalibratedStarts, prepare_starts
+from orchestration.pipeline.reading import NOTHING_FOUND, FoundInData, read_rows, read_tasks, read_teachers
 from orchestration.pipeline.run import Journal, RunSettings, Written
 from orchestration.pipeline.run_costs import publish_cost
 from orchestration.pipeline.run_results import Examined, report_of
@@ -114,27 +111,6 @@ def run_experiment(
         return Experiment(written, settings, journal, compute, below=below, found=found).run(until=until)
 
 
-@dataclass(frozen=True, slots=True)
-class FoundInData:
-    """What was found in the data when they were screened, by split, and what was planted into them.
-
-    `guard` says who judged them, where a model did.
-    """
-
-    screened: Mapping[str, Screened] = field(default_factory=dict)
-    planted: Planted | None = None
-    guard: str | None = None
-
-    @property
-    def said(self) -> tuple[str, ...]:
-        """A line for each."""
-        guarded = () if self.guard is None else (f"{self.guard}.",)
-        return (*guarded, *screened_in_words(self.screened), *(() if self.planted is None else self.planted.said))
-
-
-NOTHING_FOUND = FoundInData()
-
-
 class Experiment:
     """The stages of one experiment, in their order."""
 
@@ -159,7 +135,7 @@ class Experiment:
             DistillError: anything that a user can act upon. The runs in the tracker are closed as failed, or as killed
                 where a budget or the user ended them.
         """
-        teachers = self._open_teachers()
+        teachers = read_teachers(self._settings, self._journal)
         teacher = teachers[FIRST]
         phases = self._place(teachers)
         opened = with_caches(teachers, config=self._settings.config, compute=self._compute)
@@ -167,8 +143,10 @@ class Experiment:
         # are needed for sure and begin now; otherwise once nothing is wrong with the rows and some are missing.
         if opened[FIRST].surely_asked and takes_long(self._settings.config.data):
             self._begin(opened[FIRST].pool)
-        prompts = self._read_prompts(teacher)
-        tasks = self._read_tasks()
+        prompts = read_rows(
+            self._settings, self._journal, written=self._written, teacher=teacher.files, found=self._found
+        )
+        tasks = read_tasks(self._settings, self._journal, config_dir=self._written.config_dir)
         self._written.require_unchanged()  # before anything is paid for
         starts = prepare_starts(self._settings, self._journal, teacher=teacher, prompts=prompts)
         asked = self._plan(opened, prompts)
@@ -185,22 +163,6 @@ class Experiment:
             self._track_data(asked.plans)
             return self._work(asked, starts, prompts, tasks, until=until)
 
-    def _open_teachers(self) -> dict[str, Teacher]:
-        with self._journal.console.stage("teacher", unit="MB hashed") as stage:
-
-            def hashing(done: int, total: int) -> None:
-                stage.total = total / 1e6
-                stage.update(done / 1e6)
-
-            teachers = open_teachers(self._settings.config, progress=hashing)
-            require_begun_with(self._settings.directory, teachers)
-            stage.summary = "; ".join(
-                f"{teacher.label}, identity {teacher.identity.digest()[:12]}" for teacher in teachers.values()
-            )
-        for line in licences_in_words(self._settings.config):
-            self._journal.console.say(f"{line}.")
-        return teachers
-
     def _place(self, teachers: Mapping[str, Teacher]) -> list[tuple[HostPhase, ...]]:
         """Refuse what does not fit before anything is read or made; what lies in memory in each teacher's phases."""
         config, hardware = self._settings.config, self._settings.hardware
@@ -212,50 +174,6 @@ class Experiment:
             for name in config.teachers
         ]
         return [placement.phases for placement in placed]
-
-    def _read_prompts(self, teacher: Teacher) -> PromptSet:
-        config, console = self._settings.config, self._journal.console
-        with console.stage("prompts") as stage:
-
-            def reading(split: str, rows: int) -> None:
-                stage.update(rows, note=f"{rows:,} rows of {split}")
-
-            read = read_prompts(config, teacher=teacher.files, progress=reading)
-            prompts = read.prompts
-            counts = ", ".join(f"{len(rows):,} {name}" for name, rows in prompts.splits.items())
-            windows = ", ".join(f"{len(rows):,} {name}" for name, rows in prompts.plain.items())
-            counts += f"; windows of plain text: {windows}" if windows else ""
-            stage.summary = counts + (f"; {len(prompts.rejected)} rows set aside" if prompts.rejected else "")
-        if self._found.planted is not None:
-            self._found.planted.require_readable(prompts, reader=teacher.files)
-        said = (*self._found.said, *read.said)
-        for line in said:
-            console.say(line)
-        card = data_card(config.name, prompts, data=self._written.config.data, said=said)
-        (self._settings.directory / DATA_CARD).write_text(card, encoding="utf-8")
-        written = self._settings.directory / "rejected.jsonl"
-        prompts.write_rejected(written)
-        if prompts.rejected:
-            first = prompts.rejected[0]
-            console.warn(
-                f"{len(prompts.rejected)} rows set aside in {written}; the first: "
-                f"{first.split} row {first.row}, {first.reason}"
-            )
-        return prompts
-
-    def _read_tasks(self) -> tuple[LoadedTask, ...]:
-        """The tasks of the comparison, before anything is paid for."""
-        paths, console = self._settings.config.evaluation.tasks or (), self._journal.console
-        if not paths:
-            return ()
-        with console.stage("tasks") as stage:
-            tasks = load_tasks(paths, config_dir=self._written.config_dir)
-            stage.summary = ", ".join(f"{task.facts.name} ({task.facts.test_rows} rows)" for task in tasks)
-        for task in tasks:
-            aside = task.facts.set_aside
-            if aside:
-                console.warn(f"task {task.facts.name}: {len(aside)} rows set aside; the first: {aside[0]}")
-        return tasks
 
     def _begin(self, pool: EnginePool | DoorPool) -> None:
         begin_engines(pool, settings=self._settings, compute=self._compute)

@@ -45,9 +45,10 @@ from orchestration.outputs.console import Console
 from orchestration.outputs.foundations import content_of
 from orchestration.pipeline.chain import Link, Student
 from orchestration.pipeline.compute import Compute
-from orchestration.pipeline.experiment import Experiment, FoundInData, Until
+from orchestration.pipeline.experiment import Experiment, Until
 from orchestration.pipeline.fill_stage import AskedTeacher
 from orchestration.pipeline.lessons import Lesson, pin_lesson
+from orchestration.pipeline.reading import FoundInData
 from orchestration.pipeline.run import Journal, RunSettings, Written
 from orchestration.pipeline.session import Session
 from orchestration.pipeline.starts import Start

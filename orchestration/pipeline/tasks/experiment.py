@@ -226,12 +226,7 @@ class TaskExperiment:
     def _require_teacher(self, task: LoadedTask) -> None:
         """Refuse a teacher that cannot do the task, and students that cannot begin, before anything is paid for."""
         with self._journal.console.stage("teacher", unit="MB hashed") as stage:
-
-            def hashing(done: int, total: int) -> None:
-                stage.total = total / 1e6
-                stage.update(done / 1e6)
-
-            stage.summary = self._teachers.require(task, progress=hashing)
+            stage.summary = self._teachers.require(task, progress=stage.hashed)
         for line in licences_in_words(self._run.config):
             self._journal.console.say(f"{line}.")
         config, kind, base = self._run.config, task.config.kind, self._base(FIRST)

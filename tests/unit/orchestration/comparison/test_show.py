@@ -31,7 +31,8 @@ from orchestration.comparison.show import run_directory, show_report
 from orchestration.inputs.wide_prompts import Widened
 from orchestration.outputs.console import Console
 from orchestration.outputs.foundations import UNUSABLE, RestsOn, content_of
-from orchestration.pipeline import experiment as pipeline
+from orchestration.pipeline import reading
+from orchestration.pipeline.experiment import run_experiment
 
 
 @pytest.fixture
@@ -268,18 +269,18 @@ def test_data_that_change_while_the_run_reads_them_stop_it(tmp_path: Path, monke
     shutil.copytree(tiny.parent / "prompts", tmp_path / "prompts")
     roots = [f"runtime.{root}={tmp_path / root}" for root in ("cache_root", "models_root", "run_root")]
     config = load_config(Path(shutil.copy(tiny, tmp_path)), overrides=roots)
-    read = pipeline.read_prompts
+    read = reading.read_prompts
 
     def just_before(*given: Any, **named: Any) -> Widened:
         with (tmp_path / "prompts/test.jsonl").open("a") as rows:
             rows.write('{"prompt": "one more"}\n')
         return read(*given, **named)
 
-    monkeypatch.setattr(pipeline, "read_prompts", just_before)
+    monkeypatch.setattr(reading, "read_prompts", just_before)
     with pytest.raises(
         ConfigError, match=r"^data\.test\.path: changed while the experiment was running: run it again$"
     ):
-        pipeline.run_experiment(config, config_dir=tmp_path, until="eval")
+        run_experiment(config, config_dir=tmp_path, until="eval")
     assert not (tmp_path / "run_root/inits").exists()
 
 
