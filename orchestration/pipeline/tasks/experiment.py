@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from transformers import PreTrainedTokenizerBase
-
-from cache.erasures import Erasures
-from configs import load_task_file, resolve_data_path
 from configs.architecture import read_text_model
 from configs.task_experiment import TaskDistillConfig
 from configs.task_starts import TransformerStart
@@ -23,20 +18,13 @@ from orchestration.audits.tasks.planned import require_groups
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.report import Report, timed
 from orchestration.comparison.show import directory_of, show_report
-from orchestration.inputs.context_room import with_room_noted
-from orchestration.inputs.data_card import FILE as DATA_CARD
-from orchestration.inputs.example_sets import TaskSets
-from orchestration.inputs.general_texts import PlainTexts, read_general_texts
 from orchestration.inputs.imported_licences import imported_rows
-from orchestration.inputs.left_out_examples import apart_from_held_out, as_read_by, without_forgotten
 from orchestration.inputs.licences import licences_in_words, with_licences
 from orchestration.inputs.real_paths import resolve_task_paths
 from orchestration.inputs.screen import Screened
 from orchestration.inputs.screened_experiment import Screening
-from orchestration.inputs.screened_files import screened_in_words, screened_root
-from orchestration.inputs.screened_tasks import screened_task, without_unwanted
-from orchestration.inputs.task_data_card import task_data_card
-from orchestration.inputs.task_sets import load_learned_task, load_task_sets
+from orchestration.inputs.screened_files import screened_root
+from orchestration.inputs.screened_tasks import screened_task
 from orchestration.inputs.task_teachers import locate_teacher
 from orchestration.inputs.task_texts import decision_labels
 from orchestration.inputs.tasks import LoadedTask
@@ -48,13 +36,13 @@ from orchestration.pipeline.opening import opened_run, require_places, tracked_r
 from orchestration.pipeline.run import Journal, Written
 from orchestration.pipeline.run_costs import publish_cost
 from orchestration.pipeline.session import Session
-from orchestration.pipeline.tasks.augmenting import Changer
 from orchestration.pipeline.tasks.comparing import Finished, report_of_task
 from orchestration.pipeline.tasks.features import require_features
 from orchestration.pipeline.tasks.general import GeneralStages, GeneralTexts, general_stages
 from orchestration.pipeline.tasks.general_checks import require_general_models
 from orchestration.pipeline.tasks.lessons import Lessons
 from orchestration.pipeline.tasks.preparing import prepared_teacher
+from orchestration.pipeline.tasks.reading import TaskData, read_data, read_task, without_erased, write_data_card
 from orchestration.pipeline.tasks.run import TaskRun
 from orchestration.pipeline.tasks.starts import MadeStart, StartsOf, require_start
 from orchestration.pipeline.tasks.students import TaskTrainer, TrainedStudents, train_students
@@ -66,7 +54,6 @@ from orchestration.plan.hardware import hardware_of
 from orchestration.plan.host_memory import FILL, check_host
 from orchestration.plan.tables import warn_of_slow_dtype
 from orchestration.plan.task_placement import own_models, plan_task_placements
-from student_train.models.task_tokenizer import load_task_tokenizer
 
 NOTHING_SCREENED: Mapping[str, Screened] = MappingProxyType({})
 
@@ -122,9 +109,8 @@ class TaskExperiment:
 
         `screened` says what was found in the data, and `guard` judges texts that models write.
         """
-        self._screened, self._guard = dict(screened), guard
+        self._screened, self._guard = screened, guard
         self._written, self._run, self._journal, self._workers = written, run, journal, workers
-        self._texts: PlainTexts | None = None
         self._teachers = Teachers.of(run, journal, workers, teaching=teaching)
 
     def run(self, *, until: Until) -> TaskEnded:
@@ -134,94 +120,18 @@ class TaskExperiment:
             DistillError: anything that a user can act upon. The runs in the tracker are closed as failed, or as killed
                 where a budget or the user ended them.
         """
-        task = self._read_task()
-        sets = self._make_sets(task)
+        task = read_task(self._run, self._journal)
+        config_dir = self._written.config_dir
+        data = read_data(
+            task, self._run, self._journal, config_dir=config_dir, guard=self._guard, screened=self._screened
+        )
         self._require_teacher(task)
-        task, sets = self._without_forgotten(task, sets)
-        self._write_data_card(task, sets)
+        data = without_erased(data, self._teachers, run=self._run, journal=self._journal)
+        write_data_card(data, written=self._written, run=self._run)
         warn_of_slow_dtype(self._run.config, hardware=self._run.hardware, console=self._journal.console)
         self._written.require_unchanged()  # before anything is paid for
         with tracked_run(self._written, self._run.directory, tracker=self._journal.tracker):
-            return self._work(task, sets, until=until)
-
-    def _read_task(self) -> LoadedTask:
-        console = self._journal.console
-        with console.stage("task") as stage:
-            task = load_learned_task(self._run.config.task, self._run.config.teacher_context)
-            facts = task.facts
-            stage.summary = (
-                f"{facts.name}: {facts.train_rows:,} train, {facts.dev_rows:,} dev, {facts.test_rows:,} test rows"
-            )
-        if facts.set_aside:
-            console.warn(f"task {facts.name}: {len(facts.set_aside)} rows set aside; the first: {facts.set_aside[0]}")
-        return task
-
-    def _make_sets(self, task: LoadedTask) -> TaskSets:
-        config, console = self._run.config, self._journal.console
-        tokenizer = load_task_tokenizer(self._base(FIRST))
-        change = Changer(
-            self._run.artifacts,
-            tokenizer=tokenizer,
-            models_root=config.runtime.models_root,
-            config_dir=self._written.config_dir,
-            device=self._run.device,
-        )
-        with console.stage("data") as stage:
-            sets = load_task_sets(
-                task,
-                config.data,
-                folder=config.task.parent,
-                config_dir=self._written.config_dir,
-                change=change,
-                route=config.route,
-                anew=config.drawn_anew(),
-            )
-            for name, teacher in config.every_teacher.items():
-                reads = tokenizer if name == FIRST else load_task_tokenizer(self._base(name))
-                sets = apart_from_held_out(sets, task, read=as_read_by(teacher, reads, task=task.config))
-                sets = with_room_noted(sets, task, teacher=teacher, tokenizer=reads, name=name)
-            sets, written = without_unwanted(sets, config, guard=self._guard)
-            self._screened |= written
-            stage.summary = ", ".join(f"{len(examples):,} {name}" for name, examples in sets.sets.items())
-            self._texts = self._plain_texts(task, tokenizer)
-            if self._texts is not None:
-                stage.summary += f", {len(self._texts.train):,} plain texts"
-        for note in (*sets.notes, *(() if self._texts is None else self._texts.notes)):
-            console.warn(note)
-        for line in self._said:
-            console.say(line)
-        return sets
-
-    @property
-    def _said(self) -> tuple[str, ...]:
-        """What was found in the data, and who judged them where a model did."""
-        guarded = () if self._guard is None else (f"{self._guard.said}.",)
-        return (*guarded, *screened_in_words(self._screened))
-
-    def _without_forgotten(self, task: LoadedTask, sets: TaskSets) -> tuple[LoadedTask, TaskSets]:
-        """What is left of the data when rows that were forgotten go, whoever would have learned from them."""
-        erasures = Erasures.read(self._run.config.runtime.cache_root)
-        if not erasures.names:
-            return task, sets
-        forgotten = partial(self._teachers.forgotten, task, erasures=erasures)
-        left = without_forgotten(task, sets, is_forgotten=forgotten)
-        for note in left[1].notes[len(sets.notes) :]:
-            self._journal.console.warn(note)
-        return left
-
-    def _write_data_card(self, task: LoadedTask, sets: TaskSets) -> None:
-        written, said = self._written, self._said
-        data = load_task_file(resolve_data_path(written.config.task, config_dir=written.config_dir)).data
-        card = task_data_card(written.config.name, task, sets, data=data, said=said)
-        (self._run.directory / DATA_CARD).write_text(card, encoding="utf-8")
-
-    def _plain_texts(self, task: LoadedTask, tokenizer: PreTrainedTokenizerBase) -> PlainTexts | None:
-        """Those of general stages, without what the task holds out."""
-        plain = self._run.config.data.plain
-        if plain is None:
-            return None
-        held_out = (example.text for example in (*task.dev, *task.test))
-        return read_general_texts(plain, tokenizer=tokenizer, held_out=held_out)
+            return self._work(data, until=until)
 
     def _require_teacher(self, task: LoadedTask) -> None:
         """Refuse a teacher that cannot do the task, and students that cannot begin, before anything is paid for."""
@@ -249,9 +159,9 @@ class TaskExperiment:
         for warning in check_host(phases, memory=self._run.hardware.memory, asks_teacher=fill):
             self._journal.console.warn(warning)
 
-    def _work(self, task: LoadedTask, sets: TaskSets, *, until: Until) -> TaskEnded:
-        words, begun = self._words(task), self._begun_teacher(task, sets)
-        asked = self._teachers.plan(task, sets, prepared=self._prepare(task, sets, begun=begun))
+    def _work(self, data: TaskData, *, until: Until) -> TaskEnded:
+        words, begun = self._words(data.task), self._begun_teacher(data)
+        asked = self._teachers.plan(data.task, data.sets, prepared=self._prepare(data, begun=begun))
         identities = {name: teacher.identity.digest() for name, teacher in asked.names.items()}
         self._run = replace(self._run, imported=imported_rows(self._run.config, identities))
         for line in self._run.imported.terms:
@@ -259,20 +169,19 @@ class TaskExperiment:
         if asked.wanted.misses:
             self._require_memory(fill=True)
         answered = ask_teacher(asked, run=self._run, journal=self._journal)
-        for name, found in self._screened.items():
+        for name, found in data.found.screened.items():
             self._journal.tracker.log_final("fill", found.metrics(f"data.{name}"))
         if until == "fill":
             return self._ended()
-        trainer = self._trainer(replace(words, taught=asked.taught), task=task, sets=sets, asked=asked)
+        trainer = self._trainer(replace(words, taught=asked.taught), data, asked=asked)
         students = train_students(
             trainer,
             starts=self._starts(words, teacher_dir=asked.name.directory, asked=asked),
-            general=self._general(task, sets, base=self._base(FIRST) if begun is None else begun.directory),
+            general=self._general(data, base=self._base(FIRST) if begun is None else begun.directory),
         )
         if until == "train":
             return self._ended(students)
-        said = self._said
-        finished = Finished(task, asked, students, answered.views, answered.saved, said)
+        finished = Finished(data.task, asked, students, answered.views, answered.saved, data.found.said)
         report = report_of_task(finished, written=self._written, run=self._run, journal=self._journal)
         report = timed(report, self._journal.console.timeline.spans)
         return self._ended(students, report=self._finish(report))
@@ -295,40 +204,38 @@ class TaskExperiment:
             combined="; ".join(filter(None, [config.combined, config.context_in_words])),
         )
 
-    def _prepare(self, task: LoadedTask, sets: TaskSets, *, begun: MadeStart | None) -> dict[str, Path]:
+    def _prepare(self, data: TaskData, *, begun: MadeStart | None) -> dict[str, Path]:
         """The directories of the teachers that are tuned, by their names; the first is where it has `begun`."""
-        found, words = dict[str, Path](), self._words(task)
+        found, words = dict[str, Path](), self._words(data.task)
         for name in self._run.config.every_teacher:
             config = self._run.config.of_teacher(name)
             own = replace(words, teacher=config.label_of_teachers, licence=config.licence_of_teachers, combined="")
-            trainer = replace(self._trainer(own, task=task, sets=sets), run=replace(self._run, config=config))
+            trainer = replace(self._trainer(own, data), run=replace(self._run, config=config))
             starts = self._starts(own, teacher_dir=self._base(name))
             tuned = prepared_teacher(trainer, starts=starts, name=name, begun=begun if name == FIRST else None)
             if tuned is not None:
                 found[name] = tuned
         return found
 
-    def _general(self, task: LoadedTask, sets: TaskSets, *, base: Path) -> GeneralStages | None:
-        if self._texts is None:
+    def _general(self, data: TaskData, *, base: Path) -> GeneralStages | None:
+        if data.plain is None:
             return None
-        texts = GeneralTexts(self._texts, sets, task.config)
+        texts = GeneralTexts(data.plain, data.sets, data.task.config)
         return general_stages(texts, base=base, run=self._run, journal=self._journal, workers=self._workers)
 
-    def _begun_teacher(self, task: LoadedTask, sets: TaskSets) -> MadeStart | None:
+    def _begun_teacher(self, data: TaskData) -> MadeStart | None:
         """The teacher after general stages of its own; None without any."""
-        teacher, general = self._run.config.teacher, self._general(task, sets, base=self._base(FIRST))
+        teacher, general = self._run.config.teacher, self._general(data, base=self._base(FIRST))
         if not teacher.general:
             return None
         assert general is not None
         return general.of_teacher(teacher.general, label=teacher.model.label)
 
-    def _trainer(
-        self, words: TaskWords, *, task: LoadedTask, sets: TaskSets, asked: AskedTaskTeacher | None = None
-    ) -> TaskTrainer:
+    def _trainer(self, words: TaskWords, data: TaskData, *, asked: AskedTaskTeacher | None = None) -> TaskTrainer:
         lessons = Lessons(
-            sets,
-            task.dev,
-            task=task.config,
+            data.sets,
+            data.task.dev,
+            task=data.task.config,
             beliefs=asked,
             inside=None if asked is None else asked.inside,
             agreement=self._run.config.data.agreement,
