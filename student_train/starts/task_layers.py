@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Integer
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from configs.errors import DataError, ModelError
 from student_train.models.task_transformer import TransformerStudent, layers_of
@@ -31,7 +32,7 @@ def layer_influence(student: TransformerStudent, rows: Rows) -> list[float]:
     layers = separate_layers(student)
     sums = torch.zeros(len(layers), dtype=torch.float64)
 
-    def watch(place: int) -> Any:
+    def watch(place: int) -> RemovableHandle:
         def see(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
             before = args[0] if args else named["hidden_states"]
             after = output if isinstance(output, Tensor) else output[0]
@@ -39,19 +40,23 @@ def layer_influence(student: TransformerStudent, rows: Rows) -> list[float]:
 
         return layers[place].register_forward_hook(see, with_kwargs=True)
 
-    handles = [watch(place) for place in range(len(layers))]
+    read_watched(student, rows, [watch(place) for place in range(len(layers))])
+    tokens = sum(map(len, rows))
+    if not tokens:
+        raise DataError("no tokens to measure the teacher's layers on: give it at least one text")
+    return [float(total) / tokens for total in sums]
+
+
+def read_watched(student: TransformerStudent, rows: Rows, hooks: Sequence[RemovableHandle]) -> None:
+    """Have a student read all texts, one at a time, while `hooks` look on; they are removed then."""
     try:
         with torch.no_grad():
             for row in rows:
                 ids = torch.from_numpy(row.astype(np.int64))[None]
                 student(ids, torch.ones_like(ids), torch.zeros_like(ids))
     finally:
-        for handle in handles:
-            handle.remove()
-    tokens = sum(map(len, rows))
-    if not tokens:
-        raise DataError("no tokens to measure the teacher's layers on: give it at least one text")
-    return [float(total) / tokens for total in sums]
+        for hook in hooks:
+            hook.remove()
 
 
 def separate_layers(student: TransformerStudent) -> nn.ModuleList:

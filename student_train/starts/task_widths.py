@@ -16,19 +16,18 @@ import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from configs.errors import ConfigError, DataError, ModelError
 from configs.task_starts import TransformerStart
 from student_train.models.task_transformer import TransformerStudent, layers_of
 from student_train.starts.calibration import channel_lengths, head_lengths
 from student_train.starts.narrowing import best_positions, rows_of_heads
-from student_train.starts.task_layers import Rows
+from student_train.starts.task_layers import Rows, read_watched
 
 _LAYER = re.compile(r"\.layer\.(\d+)\.")
 
@@ -201,22 +200,14 @@ def _means(
     """Means over all tokens of what is made of the inputs [T, H] of modules, while the student reads rows."""
     sums: dict[str, Tensor] = {}
 
-    def watch(name: str, module: nn.Module, make: Callable[[Tensor], Tensor]) -> Any:
+    def watch(name: str, module: nn.Module, make: Callable[[Tensor], Tensor]) -> RemovableHandle:
         def see(_: nn.Module, args: tuple[Tensor, ...]) -> None:
             values = make(args[0][0].float()).double().sum(dim=0)
             sums[name] = sums[name] + values if name in sums else values
 
         return module.register_forward_pre_hook(see)
 
-    handles = [watch(name, module, make) for name, (module, make) in watched.items()]
-    try:
-        with torch.no_grad():
-            for row in rows:
-                ids = torch.from_numpy(row.astype(np.int64))[None]
-                student(ids, torch.ones_like(ids), torch.zeros_like(ids))
-    finally:
-        for handle in handles:
-            handle.remove()
+    read_watched(student, rows, [watch(name, module, make) for name, (module, make) in watched.items()])
     tokens = sum(map(len, rows))
     return {name: total / tokens for name, total in sums.items()}
 
