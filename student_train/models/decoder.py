@@ -26,6 +26,7 @@ from student_train.losses.fused import LossSums, fused_logprobs
 from student_train.losses.head import Head
 from student_train.losses.targets import LiveTargets
 from student_train.models.inside import Inside, with_terms
+from student_train.models.loading import require_all_weights
 from student_train.models.tracing import DecoderTrace, recording
 from student_train.objectives.answers import plain_loss
 
@@ -74,12 +75,7 @@ def load_decoder(model_dir: Path, *, dtype: torch.dtype, gradient_checkpointing:
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"{model_dir} cannot be loaded as a causal language model: {error}") from error
-    if loading["missing_keys"]:
-        # transformers would draw them at random and only warn.
-        raise ModelError(
-            f"{model_dir} lacks {len(loading['missing_keys'])} of the weights that its config.json asks for, the first "
-            f"{min(loading['missing_keys'])}: copy or download it again"
-        )
+    require_all_weights(model_dir, loading["missing_keys"])
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return take_apart(model)

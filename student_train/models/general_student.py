@@ -21,10 +21,10 @@ from transformers import AutoModel, AutoModelForMaskedLM
 
 from configs.errors import ModelError
 from configs.model_files import weight_files
-from configs.visible_text import first_line
 from student_train.feed.task_batch import TaskBatch
 from student_train.losses.fused import LossSums
 from student_train.losses.words import Words
+from student_train.models.loading import load_seeded, require_all_weights
 from student_train.models.task_tokenizer import load_task_tokenizer
 from student_train.models.task_transformer import POOLER, TransformerStudent, is_head, read_model_config, segments_of
 from student_train.models.tracing import Trace, recording
@@ -175,33 +175,19 @@ def load_general_student(
     tokenizer, config, there = load_task_tokenizer(model_dir), read_model_config(model_dir), has_word_head(model_dir)
     config.pad_token_id = tokenizer.pad_token_id
     loader = AutoModelForMaskedLM if there or head_seed is not None else AutoModel
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(head_seed or 0)
-        try:
-            model, loading = loader.from_pretrained(
-                model_dir,
-                config=config,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        # Each architecture has code of its own, which may die of anything that it does not expect.
-        except Exception as error:
-            raise ModelError(
-                f"{model_dir}: cannot be loaded as an encoder of plain text ({first_line(error)}): name a model that "
-                "transformers has a masked language model of"
-            ) from error
+    model, drawn = load_seeded(
+        loader,
+        model_dir,
+        config=config,
+        dtype=dtype,
+        seed=head_seed or 0,
+        wanted="as an encoder of plain text",
+        cure="name a model that transformers has a masked language model of",
+    )
     new = head_seed is not None and not there
-    # transformers draws what is missing at random and only warns; a published body often lacks its pooler.
-    missing = {name for name in loading["missing_keys"] if not (is_head(model, name) and new) and not _pools(name)}
-    if missing:
-        raise ModelError(
-            f"{model_dir} lacks {len(missing)} of the weights that its config.json asks for, the first {min(missing)}: "
-            "copy or download it again"
-        )
-    if any(map(_pools, loading["missing_keys"])):
+    # A published body often lacks its pooler, which nothing here reads.
+    require_all_weights(model_dir, {name for name in drawn if not (is_head(model, name) and new) and not _pools(name)})
+    if any(map(_pools, drawn)):
         model.base_model.pooler = None
     student = GeneralStudent(model, pad=tokenizer.pad_token_id, segments=segments_of(model, tokenizer))
     student.new_head = new

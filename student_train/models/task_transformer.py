@@ -30,6 +30,7 @@ from configs.task_features import InsideSizes
 from configs.visible_text import first_line
 from student_train.feed.task_batch import TaskBatch
 from student_train.files import copy_companions
+from student_train.models.loading import load_seeded, require_all_weights
 from student_train.models.task_student import ANY_LENGTH, TaskStudent, order_of_labels, reorder_rows
 from student_train.models.task_tokenizer import load_task_tokenizer, require_pairs
 from student_train.models.tracing import Trace, recording
@@ -266,32 +267,18 @@ def _has_head(config: Any, *, kind: TaskKind, model_dir: Path) -> bool:
 
 
 def _load(model_dir: Path, config: Any, *, kind: TaskKind, dtype: torch.dtype, head_seed: int | None) -> Any:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(head_seed or 0)
-        try:
-            model, loading = HEADS[kind][1].from_pretrained(
-                model_dir,
-                config=config,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        # Each architecture has code of its own, which may die of anything that it does not expect.
-        except Exception as error:
-            raise ModelError(
-                f"{model_dir}: cannot be loaded for {kind} ({first_line(error)}): name a model that transformers has "
-                f"a {HEADS[kind][0]} of"
-            ) from error
-    # transformers draws what is missing at random and only warns.
-    missing = {name for name in loading["missing_keys"] if head_seed is None or not is_head(model, name)}
-    if missing:
-        raise ModelError(
-            f"{model_dir} lacks {len(missing)} of the weights that its config.json asks for, the first {min(missing)}: "
-            "copy or download it again"
-        )
-    if head_seed is not None and not loading["missing_keys"]:
+    ending, loader = HEADS[kind]
+    model, drawn = load_seeded(
+        loader,
+        model_dir,
+        config=config,
+        dtype=dtype,
+        seed=head_seed or 0,
+        wanted=f"for {kind}",
+        cure=f"name a model that transformers has a {ending} of",
+    )
+    require_all_weights(model_dir, {name for name in drawn if head_seed is None or not is_head(model, name)})
+    if head_seed is not None and not drawn:
         raise ModelError(
             f"{model_dir}: holds a head that its config.json does not name: let architectures name the class"
         )
