@@ -9,6 +9,7 @@ alternating kinds of attention keeps the kind that each layer was trained with.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,14 +110,10 @@ def _write_weights(teacher_dir: Path, staging: Path, *, kept: tuple[int, ...], t
     for shard in weight_files(teacher_dir):
         tensors: dict[str, torch.Tensor] = {}
         with safe_open(shard, framework="pt") as reader:
-            for name in reader.keys():  # noqa: SIM118 - a safetensors reader is not iterable
-                renamed = name
-                if (match := LAYER.search(name)) is not None:
-                    layer = int(match.group(1))
-                    found.add(layer)
-                    if layer not in new_index:
-                        continue
-                    renamed = f"{name[: match.start(1)]}{new_index[layer]}{name[match.end(1) :]}"
+            names = list(reader.keys())
+            found |= {layer for layer in map(_layer_of, names) if layer is not None}
+            staying = {name: renamed for name in names if (renamed := _renamed(name, new_index)) is not None}
+            for name, renamed in staying.items():
                 tensor = reader.get_tensor(name)
                 tensors[renamed] = tensor if cuts is None else cuts.apply(name, tensor)
         if tensors:
@@ -127,6 +124,21 @@ def _write_weights(teacher_dir: Path, staging: Path, *, kept: tuple[int, ...], t
             f"{teacher_dir} holds tensors of {len(found)} layers but its config says {total}: copy or download it again"
         )
     _write_index(staging, weight_map)
+
+
+def _layer_of(name: str) -> int | None:
+    """The layer that a tensor belongs to, if it belongs to one."""
+    match = LAYER.search(name)
+    return None if match is None else int(match.group(1))
+
+
+def _renamed(name: str, new_index: Mapping[int, int]) -> str | None:
+    """What a tensor of the teacher is called in the student; None where its layer goes."""
+    match = LAYER.search(name)
+    if match is None:
+        return name
+    layer = new_index.get(int(match.group(1)))
+    return None if layer is None else f"{name[: match.start(1)]}{layer}{name[match.end(1) :]}"
 
 
 def _write_index(staging: Path, weight_map: dict[str, str]) -> None:

@@ -127,14 +127,10 @@ def compare_task_models(
     compared = ComparedTask()
     with journal.console.stage("comparison", total=len(models), unit="models") as stage:
         for number, model in enumerate(models):
-            if given is not None and model.name in given:
-                row: ModelResults | None = _given_row(model, given[model.name])
-                compared.notes.append(f"{model.name}: {given[model.name].note}")
-                if (directory := given[model.name].directory) is not None:
-                    compared.shown[model.name] = directory
-            else:
-                row = _row(model, task=task, settings=settings, opened=opened, compared=compared)
-            if row is not None:
+            told = None if given is None else given.get(model.name)
+            if told is not None:
+                _add_given(compared, model, told)
+            elif (row := _row(model, task=task, settings=settings, opened=opened, compared=compared)) is not None:
                 compared.rows.append(row)
             stage.update(number + 1)
         compared.rows = evened(compared.rows)
@@ -212,9 +208,9 @@ def _row(
     return row
 
 
-def _given_row(model: TaskModel, given: GivenAnswers) -> ModelResults:
-    """The row of a model that answered elsewhere."""
-    return ModelResults(
+def _add_given(compared: ComparedTask, model: TaskModel, given: GivenAnswers) -> None:
+    """The row of a model that answered elsewhere, and what is to be said of it."""
+    row = ModelResults(
         name=model.name,
         role=model.role,
         method=model.method,
@@ -232,6 +228,10 @@ def _given_row(model: TaskModel, given: GivenAnswers) -> ModelResults:
         failures=(),
         dev=(given.dev,) if given.dev.examples else (),
     )
+    compared.rows.append(row)
+    compared.notes.append(f"{model.name}: {given.note}")
+    if given.directory is not None:
+        compared.shown[model.name] = given.directory
 
 
 def _examples(answered: Sequence[_Answered], split: Split) -> tuple[TaskExample, ...]:
