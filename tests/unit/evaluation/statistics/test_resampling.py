@@ -31,7 +31,8 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = bootstrap_values(measured, how)
     swapped = swapped_differences(KL, ROWS, ROWS * [1.5, 1.0], how)
     monkeypatch.setattr(resampling, "BLOCK", 7 * 40)
-    np.testing.assert_array_equal(bootstrap_values(measured, how), whole)
+    # The same draws. A product's last bit may depend on its size, on some processors.
+    np.testing.assert_allclose(bootstrap_values(measured, how), whole, rtol=1e-14)
     assert swapped_differences(KL, ROWS, ROWS * [1.5, 1.0], how)[0].shape == swapped[0].shape
 
 
