@@ -59,6 +59,7 @@ def test_a_heavy_library_is_imported_only_at_home(library: str) -> None:
         "configs.architecture",
         "orchestration.plan.placement",
         "student_train, student_train.handoff.rollouts",
+        "orchestration.commands.plan_task",
     ],
 )
 def test_it_loads_nothing_heavy(module: str) -> None:
