@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import ray
 from ray.exceptions import RayError
 
 from configs import ConfigError, DistillError, EngineError
 from orchestration.cluster.deaths import lost, memory_ran_out
-from orchestration.cluster.leases import DRAWN_AT_ONCE, Feed, LeaseQueue, RemoteLeases
+from orchestration.cluster.leases import AHEAD, DRAWN_AT_ONCE, Feed, LeaseQueue, RemoteLeases
 from orchestration.cluster.places import Places, Wanted, begin_to_take, beside_the_driver, take_places, wait_for
 from orchestration.cluster.pulse import LOOK_EVERY_S, SILENT_AFTER_S, Life, Watch
 from orchestration.fill.engine_loop import FillOrder, FillProgress, Item
@@ -36,9 +36,6 @@ STOP_GRACE_S = 15.0
 """How long a stopped fill may take to commit what it has."""
 
 POLL_S = 0.3
-
-AHEAD = 1_024
-"""Items that wait in the queue for each engine: a fast one of a small model needs some ten seconds for them."""
 
 logger = logging.getLogger(__name__)
 
@@ -246,7 +243,12 @@ class ActorPool(ABC):
             return self._actors[engine].fill.remote(RemoteLeases(queue, watch.lives[engine]), order)
 
         loops = [begin(engine) for engine in range(len(self._actors))]
-        feed = Feed(queue, coming, ahead=AHEAD * len(loops), over=len(first) < DRAWN_AT_ONCE)
+        feed = Feed(
+            lambda more: cast(tuple[int, bool], ray.get(queue.add.remote(more))),
+            coming,
+            ahead=AHEAD * len(loops),
+            over=len(first) < DRAWN_AT_ONCE,
+        )
         started, before = time.monotonic(), self._joules()
         failure: DistillError | None = None
         silent, out_of_memory = list[int](), False

@@ -1,16 +1,16 @@
-"""A fill through a door: one pass over the questions in a thread of this process, whoever answers behind it."""
+"""A fill through a door: the questions are asked in a thread of this process, whoever answers behind it."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from typing import Generic, TypeVar
 
 from cache.protocols import Failure
 from configs import EngineError
-from orchestration.cluster.leases import ItemQueue
+from orchestration.cluster.leases import Feed, ItemQueue
 from orchestration.fill.engine_loop import AnyItem, FillProgress
 from orchestration.outputs.console import ProgressSink
 from teacher_server.http.wire import ENGINES_DIED
@@ -23,19 +23,23 @@ STOP_GRACE_S = 15.0
 
 
 class DoorFill(Generic[AnyItem]):
-    """Has `work` draw from a queue in a thread of its own, until it ends or has to.
+    """Has `work` make passes over a queue in a thread of its own, until all `items` are done or it has to end.
 
+    Items are drawn as there is room in the queue: of a large fill they are many, and each an object.
     `let_go` ends what is under way at the door, so that whoever stops waits for nobody.
     """
 
     def __init__(
         self,
-        queue: ItemQueue[AnyItem],
+        items: Iterable[tuple[int, AnyItem]],
         *,
+        token_budget: int | None,
         work: Callable[[ItemQueue[AnyItem]], None],
         let_go: Callable[[], None],
     ) -> None:
-        self._queue, self._work, self._let_go = queue, work, let_go
+        self._queue = ItemQueue[AnyItem]([], token_budget=token_budget)
+        self._feed = Feed(self._queue.add, iter(items))
+        self._work, self._let_go = work, let_go
         self._ended: Exception | None = None
 
     def until_done(self, *, progress: ProgressSink, seconds_budget: float | None) -> FillProgress:
@@ -44,18 +48,23 @@ class DoorFill(Generic[AnyItem]):
         Raises:
             Exception: what `work` raised.
         """
-        thread = threading.Thread(target=self._run, name="door-fill", daemon=True)
         started = time.monotonic()
-        thread.start()
-        working, stopped = True, False
+        self._feed.top_up()
+        thread, stopped = self._begin(), False
         try:
-            while working:
+            while True:
                 thread.join(POLL_S)
                 working = thread.is_alive()
                 so_far = self._queue.progress()
                 progress.update(so_far.rows + len(so_far.failures), tokens=so_far.response_tokens)
                 if seconds_budget is not None and time.monotonic() - started > seconds_budget:
                     break
+                more = self._ended is None and self._feed.top_up()
+                if not (working or more):
+                    break
+                if not working:
+                    # It found nothing to do before there was more.
+                    thread = self._begin()
         finally:
             if thread.is_alive():
                 stopped = True
@@ -67,6 +76,11 @@ class DoorFill(Generic[AnyItem]):
         if self._ended is not None and not (stopped and isinstance(self._ended, EngineError)):
             raise self._ended
         return self._queue.progress()
+
+    def _begin(self) -> threading.Thread:
+        thread = threading.Thread(target=self._run, name="door-fill", daemon=True)
+        thread.start()
+        return thread
 
     def _run(self) -> None:
         try:

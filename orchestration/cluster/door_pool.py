@@ -126,9 +126,9 @@ class DoorPool:
         seconds_budget: float | None,
     ) -> FillProgress:
         """See `orchestration.fill.work.Engines`; what was answered is committed whatever happens here."""
-        queue = ItemQueue[Request](list(work), token_budget=token_budget)
         with self.asking() as teacher:
-            fill = DoorFill(queue, work=partial(self._fill, order=order, teacher=teacher), let_go=self.release)
+            asking = partial(self._fill, order=order, teacher=teacher)
+            fill = DoorFill(work, token_budget=token_budget, work=asking, let_go=self.release)
             return fill.until_done(progress=progress, seconds_budget=seconds_budget)
 
     def _fill(self, queue: ItemQueue[Request], *, order: FillOrder, teacher: DoorSource) -> None:

@@ -10,7 +10,7 @@ import math
 import threading
 from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Generic
 
@@ -21,6 +21,9 @@ from orchestration.fill.engine_loop import AnyItem, FillProgress, longest
 
 DRAWN_AT_ONCE = 8_192
 """Items that are drawn and put into a queue together."""
+
+AHEAD = 1_024
+"""Items that wait in a queue for each engine: a fast one of a small model needs some ten seconds for them."""
 
 LEASE = 16
 """Items of one lease: a dead engine loses at most this many that it had not begun."""
@@ -112,24 +115,32 @@ LeaseQueue = ray.remote(num_cpus=0)(ItemQueue)
 
 
 class Feed(Generic[AnyItem]):
-    """Keeps so many items `ahead` of the engines of a queue, as long as there are more; `over` once all are drawn."""
+    """Keeps so many items `ahead` of the engines of a queue, as long as there are more; `over` once all are drawn.
+
+    `add` is that of the queue (`ItemQueue.add`), wherever it lies.
+    """
 
     def __init__(
-        self, queue: ray.actor.ActorHandle, items: Iterator[tuple[int, AnyItem]], *, ahead: int, over: bool
+        self,
+        add: Callable[[Sequence[tuple[int, AnyItem]]], tuple[int, bool]],
+        items: Iterator[tuple[int, AnyItem]],
+        *,
+        ahead: int = AHEAD,
+        over: bool = False,
     ) -> None:
-        self._queue, self._items, self._ahead, self._over = queue, items, ahead, over
+        self._add, self._items, self._ahead, self._over = add, items, ahead, over
 
     def top_up(self) -> bool:
         """Draw some more where too few wait; whether engines that have ended would find something to do."""
         if self._over:
             return False
-        waiting, ready = ray.get(self._queue.add.remote([]))
+        waiting, ready = self._add([])
         if waiting < self._ahead:
             more = list(islice(self._items, DRAWN_AT_ONCE))
-            waiting, ready = ray.get(self._queue.add.remote(more))
+            waiting, ready = self._add(more)
             # As long as some wait an engine may have ended before they came.
             self._over = not more and waiting == 0
-        return bool(ready)
+        return ready
 
 
 class RemoteLeases(Generic[AnyItem]):

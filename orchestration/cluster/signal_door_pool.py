@@ -58,9 +58,9 @@ class SignalDoorPool:
         seconds_budget: float | None,
     ) -> FillProgress:
         """See `orchestration.fill.work.Engines`; what was answered is committed whatever happens here."""
-        queue = ItemQueue[Questions](list(items_of(work)), token_budget=token_budget)
         with self._asking() as source:
-            fill = DoorFill(queue, work=partial(self._fill, order=order, source=source), let_go=self.release)
+            asking = partial(self._fill, order=order, source=source)
+            fill = DoorFill(items_of(work), token_budget=token_budget, work=asking, let_go=self.release)
             return fill.until_done(progress=progress, seconds_budget=seconds_budget)
 
     def _fill(self, queue: ItemQueue[Questions], *, order: FillOrder, source: HttpSignals) -> None:

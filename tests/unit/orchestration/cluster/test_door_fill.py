@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from fill_builders import prompts
 
 from cache.answers import Request
 from configs import CacheError, EngineError
+from orchestration.cluster import door_fill, leases
 from orchestration.cluster.door_fill import DoorFill
 from orchestration.cluster.leases import ItemQueue
 from orchestration.fill.engine_loop import FillProgress
 
 
-def queue() -> ItemQueue[Request]:
-    return ItemQueue(list(enumerate(prompts(20))), token_budget=None)
+def asked(count: int = 20) -> Iterator[tuple[int, Request]]:
+    return enumerate(prompts(count))
 
 
 class Shown:
@@ -49,14 +50,44 @@ class Silent:
         raise self._error
 
     def fill(self) -> DoorFill[Request]:
-        return DoorFill(queue(), work=self.work, let_go=self.let_go.set)
+        return DoorFill(asked(), token_budget=None, work=self.work, let_go=self.let_go.set)
 
 
-def test_it_ends_with_the_queue() -> None:
+def test_it_ends_with_what_is_asked() -> None:
     shown, unused = Shown(), threading.Event()
-    done = DoorFill(queue(), work=answering, let_go=unused.set).until_done(progress=shown, seconds_budget=None)
-    assert done.rows == shown.done == 20
+    fill = DoorFill(asked(), token_budget=None, work=answering, let_go=unused.set)
+    assert fill.until_done(progress=shown, seconds_budget=None).rows == shown.done == 20
     assert not unused.is_set()
+
+
+def test_questions_are_drawn_as_there_is_room_and_passes_are_made_until_none_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leases, "DRAWN_AT_ONCE", 8)
+    monkeypatch.setattr(door_fill, "POLL_S", 0.01)
+    drawn, first_over = list[int](), threading.Event()
+
+    def coming() -> Iterator[tuple[int, Request]]:
+        for number, request in asked():
+            assert number < 8 or first_over.wait(60)
+            drawn.append(number)
+            yield number, request
+
+    def work(queue: ItemQueue[Request]) -> None:
+        if not first_over.is_set():
+            assert len(drawn) == 8
+        answering(queue)
+        first_over.set()
+
+    fill = DoorFill(coming(), token_budget=None, work=work, let_go=lambda: None)
+    # A pass that found the queue empty is followed by another as soon as there is more.
+    assert fill.until_done(progress=Shown(), seconds_budget=None).rows == 20
+
+
+def test_a_spent_budget_ends_it_however_many_would_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door_fill, "POLL_S", 0.01)
+    fill = DoorFill(asked(), token_budget=0, work=answering, let_go=lambda: None)
+    assert fill.until_done(progress=Shown(), seconds_budget=None).rows == 0
 
 
 @pytest.mark.parametrize("error", [EngineError("away"), CacheError("full"), KeyError("wrong")])
@@ -65,7 +96,9 @@ def test_what_went_wrong_is_raised_where_it_was_asked_for(error: Exception) -> N
         raise error
 
     with pytest.raises(type(error)) as raised:
-        DoorFill(queue(), work=work, let_go=lambda: None).until_done(progress=Shown(), seconds_budget=None)
+        DoorFill(asked(), token_budget=None, work=work, let_go=lambda: None).until_done(
+            progress=Shown(), seconds_budget=None
+        )
     assert raised.value is error
 
 

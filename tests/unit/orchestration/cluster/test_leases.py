@@ -11,7 +11,7 @@ from local_engines import EOS, lease_queue
 from cache import GenerateRequest
 from cache.answers import Request
 from orchestration.cluster import leases
-from orchestration.cluster.leases import LEASE, Feed, RemoteLeases
+from orchestration.cluster.leases import LEASE, Feed, ItemQueue, RemoteLeases
 from orchestration.fill.engine_loop import FillProgress
 
 
@@ -58,30 +58,29 @@ def test_more_items_come_behind_the_others_and_the_queue_says_whether_a_lease_wo
 
 
 @pytest.fixture
-def near(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A queue of three items as an actor's handle, which lies in this process."""
-    monkeypatch.setattr(leases, "ray", SimpleNamespace(get=lambda answer: answer))
+def near(monkeypatch: pytest.MonkeyPatch) -> ItemQueue[Request]:
+    """A queue of three items, to which two are added at once."""
     monkeypatch.setattr(leases, "DRAWN_AT_ONCE", 2)
-    queue = lease_queue(work(3), token_budget=None)
-    return SimpleNamespace(add=SimpleNamespace(remote=queue.add), lease=queue.lease)
+    return lease_queue(work(3), token_budget=None)
 
 
-def test_items_are_drawn_while_fewer_wait_than_engines_may_need(near: Any) -> None:
+def test_items_are_drawn_while_fewer_wait_than_engines_may_need(near: ItemQueue[Request]) -> None:
     coming = iter([(number, request) for number, request in work(100) if number >= 3])
-    feed = Feed(near, coming, ahead=4, over=False)
+    feed = Feed(near.add, coming, ahead=4)
     assert feed.top_up() and feed.top_up()
     assert next(coming)[0] == 5, "two were drawn, once"
     assert [number for number, _ in near.lease()] == [0, 1, 2, 3, 4]
     assert feed.top_up() and next(coming)[0] == 8
 
 
-def test_a_feed_is_over_when_all_is_drawn_and_nothing_waits(near: Any) -> None:
-    feed = Feed(near, iter(work(1)), ahead=100, over=False)
+def test_a_feed_is_over_when_all_is_drawn_and_nothing_waits(near: ItemQueue[Request]) -> None:
+    asked = []
+    feed = Feed(lambda more: (asked.append(more), near.add(more))[1], iter(work(1)), ahead=100)
     assert feed.top_up() and feed.top_up()
     near.lease()
     assert not feed.top_up()
-    near.add.remote = None
-    assert not feed.top_up()
+    asked.clear()
+    assert not feed.top_up() and asked == []
 
 
 def test_whoever_draws_from_a_queue_beside_it_holds_what_it_drew() -> None:
