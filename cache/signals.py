@@ -62,8 +62,12 @@ class Signal:
                 f"signal {self.name} with layer={self.layer}, position={self.position}: a state has both, nothing else "
                 "has either"
             )
-        if self.layer is not None and not 0 <= self.layer <= LARGEST_LAYER:
-            raise RecordError(f"signal state with layer={self.layer}: outside 0..{LARGEST_LAYER}")
+        if self.name not in SIGNAL_NAMES:
+            raise RecordError(f"signal {self.name} is unknown: choose one of {', '.join(SIGNAL_NAMES)}")
+        if self.position is not None and self.position not in POSITIONS:
+            raise RecordError(f"signal state at position={self.position}: choose one of {', '.join(POSITIONS)}")
+        if self.layer is not None and not (isinstance(self.layer, int) and 0 <= self.layer <= LARGEST_LAYER):
+            raise RecordError(f"signal state with layer={self.layer}: not a whole number in 0..{LARGEST_LAYER}")
 
     def rows(self, tokens: int) -> int:
         """P for a sequence of `tokens` tokens."""
