@@ -24,9 +24,6 @@ from cache.pinning import touch_pin
 from cache.views import CacheView
 from configs.errors import CacheError
 
-READING_THREADS = 2
-"""Threads that read ahead; expanding chunks lets go of the interpreter lock."""
-
 RowNumbers = NDArray[np.integer]
 Made = TypeVar("Made")
 
@@ -172,8 +169,10 @@ class ViewReader:
 
 
 def ahead(make: Callable[[RowNumbers], Made], indices: Iterable[RowNumbers], *, depth: int) -> Iterator[Made]:
-    """`map(make, indices)`, with up to `depth` results made in threads before they are asked for."""
-    with ThreadPoolExecutor(min(depth, READING_THREADS), thread_name_prefix="cache-reader") as pool:
+    """`map(make, indices)`, with up to `depth` results made by a thread before they are asked for."""
+    # Two threads that gather rows would wait for each other at every slice, and take longer than one. Chunks are
+    # expanded by threads of their own.
+    with ThreadPoolExecutor(1, thread_name_prefix="cache-reader") as pool:
         pending: deque[Future[Made]] = deque()
         try:
             for positions in indices:

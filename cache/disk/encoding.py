@@ -178,21 +178,20 @@ def _steps(
     """
     rows, k = deltas.shape
     # Chunks have a power of two of rows. Columns so far apart share one set of a processor's cache, and a row needs an
-    # entry of each of them: a free line between two columns makes putting rows together twice as fast.
-    columns = np.empty((k, rows + _CACHE_LINE), dtype=np.uint8)[:, :rows]
+    # entry of each of them: a free line behind each column makes putting rows together twice as fast.
+    wide = np.empty((k, rows + _CACHE_LINE), dtype=np.uint8)
+    columns = wide[:, :rows]
     columns[:] = deltas.T
     for at in range(1, k):
         # The differences sum to at most 255, so the running sum never leaves uint8.
         columns[at] += columns[at - 1]
     mass = np.zeros(rows, dtype=np.float64)
     for at in range(0, k, _COLUMNS_AT_ONCE):
-        some = columns[at : at + _COLUMNS_AT_ONCE].astype(np.float32)
+        some = wide[at : at + _COLUMNS_AT_ONCE].astype(np.float32)
         some *= np.float32(-1 / STEPS_PER_NAT)
-        head, *others = np.exp(some, out=some)
-        # Added one by one, so that a row decodes to the same bits whatever other rows share its chunk.
-        for column in others:
-            head += column
-        mass += head
+        # With what stands behind them there is never a single row, so that columns are added one by one, and a row
+        # decodes to the same bits whatever other rows share its chunk.
+        mass += np.add.reduce(np.exp(some, out=some), axis=0)[:rows]
     steps = np.ascontiguousarray(columns.T)
     # Each row is put on its scale by the constant alone; the stored top-1 is the anchor where no constant exists.
     return steps, np.where(tail_logmass < 0, _constant(mass, tail_logmass), top1)

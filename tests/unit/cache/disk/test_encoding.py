@@ -158,3 +158,20 @@ def test_k_equal_to_the_vocabulary_is_always_kept_in_full(tmp_path: Path) -> Non
 def test_encodings_that_cannot_be(encoding: str, k: int) -> None:
     with pytest.raises(RecordError):
         resolve_encoding(encoding, k=k, vocab=VOCAB)
+
+
+def test_a_row_decodes_to_the_same_bits_whatever_rows_share_its_chunk() -> None:
+    rng = np.random.default_rng(3)
+    _, logprobs = zipf_rows(rng, rows=67, k=40, vocab=500)
+    tail = tail_logmass(logprobs, vocab=500)
+    columns = encode_rows(logprobs, encoding="topk-u8")
+    whole = decode_rows(columns, tail_logmass=tail, encoding="topk-u8")
+    for size in (1, 2, 5, 33):
+        parts = [slice(at, at + size) for at in range(0, 67, size)]
+        decoded = [
+            decode_rows(
+                {name: column[part] for name, column in columns.items()}, tail_logmass=tail[part], encoding="topk-u8"
+            )
+            for part in parts
+        ]
+        assert np.concatenate(decoded).tobytes() == whole.tobytes(), size
