@@ -69,12 +69,18 @@ def through(
 
 def kept(place: DriverPlace) -> dict[bytes, TeacherRecord]:
     """All rows of the cache of a place, none of which it may hold twice."""
-    cache = place.cache()
+    cache, manifests = place.cache(), dict[str, int]()
     assert cache is not None
     digest = cache.identity.digest()
     storage = open_storage(place.root / "cache", digest, create=False)
-    manifests = (place.root / "cache" / digest / "manifests").glob("*.json")
-    written = sum(read_manifest(storage, manifest.stem, identity=digest).rows for manifest in manifests)
+    # A door commits on: what is counted and what is read have to be of one moment.
+    while (names := {each.stem for each in (place.root / "cache" / digest / "manifests").glob("*.json")}) != {
+        *manifests
+    }:
+        manifests = {name: read_manifest(storage, name, identity=digest).rows for name in names}
+        cache = place.cache()
+        assert cache is not None
+    written = sum(manifests.values())
     records = cache.get_many(cache.sample(written, k=0, seed=0))
     found = {record.key: record for record in records if record is not None}
     assert len(found) == written
