@@ -140,7 +140,7 @@ class KeyIndex:
         order = np.random.default_rng(seed).permutation(len(places))
         found = np.empty(0, dtype=KEY)
         # Rows of another k are passed over, so more than `count` places may have to be looked at.
-        for start in range(0, len(order), 2 * count):
+        for start in range(0, len(order), max(2 * count, 1)):
             rows = self._sequence_rows(places[order[start : start + 2 * count]])
             found = np.concatenate([found, rows["key"][rows["k"] >= k]])
             if len(np.unique(found)) >= count:
