@@ -109,6 +109,7 @@ def test_a_sample_has_different_keys_of_enough_log_probabilities() -> None:
     assert len(found) == len(np.unique(found)) == 15 and set(found.tolist()) <= set(key_array(keys[:20]).tolist())
     assert found.tolist() == index.sample(15, seed=3, k=8).tolist() != index.sample(15, seed=4, k=8).tolist()
     assert len(index.sample(100, seed=0, k=8)) == 20 and index.count() == 30
+    assert len(index.sample(0, seed=0, k=8)) == 0
 
 
 def test_signals_are_counted_and_drawn_apart_from_sequences() -> None:
