@@ -233,22 +233,12 @@ class ActorPool(ABC):
         self.start()
         assert self._watch is not None
         watch = self._watch
-        coming = iter(items)
-        first = list(islice(coming, DRAWN_AT_ONCE))
-        queue = LeaseQueue.options(**beside_the_driver()).remote(
-            first, token_budget=token_budget, engines=len(self._actors)
-        )
+        queue, feed = self._queue_of(items, token_budget=token_budget)
 
         def begin(engine: int) -> ray.ObjectRef:
             return self._actors[engine].fill.remote(RemoteLeases(queue, watch.lives[engine]), order)
 
         loops = [begin(engine) for engine in range(len(self._actors))]
-        feed = Feed(
-            lambda more: cast(tuple[int, bool], ray.get(queue.add.remote(more))),
-            coming,
-            ahead=AHEAD * len(loops),
-            over=len(first) < DRAWN_AT_ONCE,
-        )
         started, before = time.monotonic(), self._joules()
         failure: DistillError | None = None
         silent, out_of_memory = list[int](), False
@@ -277,14 +267,34 @@ class ActorPool(ABC):
             # Engines that still live commit what they have, whatever ended the loop.
             self._finish(queue, [loop for engine, loop in enumerate(loops) if engine not in silent])
         if failure is not None:
-            handed_out = self._handed_out(queue)
-            self.release()
-            if not isinstance(failure, EngineError):
-                raise failure
-            kind = MemoryRanOutError if out_of_memory and self.lighten() else EnginesDiedError
-            raise kind(str(failure), handed_out)
+            raise self._ended_by(failure, queue, out_of_memory=out_of_memory)
         total: FillProgress = self.ask([queue.progress.remote()])[0]
         return total
+
+    def _queue_of(
+        self, items: Iterable[tuple[int, Item]], *, token_budget: int | None
+    ) -> tuple[ray.actor.ActorHandle, Feed[Item]]:
+        """A queue that holds the first items, and what feeds it with the others."""
+        coming = iter(items)
+        first = list(islice(coming, DRAWN_AT_ONCE))
+        engines = len(self._actors)
+        queue = LeaseQueue.options(**beside_the_driver()).remote(first, token_budget=token_budget, engines=engines)
+        feed = Feed(
+            lambda more: cast(tuple[int, bool], ray.get(queue.add.remote(more))),
+            coming,
+            ahead=AHEAD * engines,
+            over=len(first) < DRAWN_AT_ONCE,
+        )
+        return queue, feed
+
+    def _ended_by(self, failure: DistillError, queue: ray.actor.ActorHandle, *, out_of_memory: bool) -> DistillError:
+        """What to raise of a fill that failed; the engines are released."""
+        handed_out = self._handed_out(queue)
+        self.release()
+        if not isinstance(failure, EngineError):
+            return failure
+        kind = MemoryRanOutError if out_of_memory and self.lighten() else EnginesDiedError
+        return kind(str(failure), handed_out)
 
     def release(self) -> None:
         """End the engines and give their memory and devices back."""
