@@ -15,7 +15,7 @@ from orchestration.pipeline.opening import opened_run
 from orchestration.pipeline.run import AnyRun, AnyWritten, Journal, RunSettings, Written
 from orchestration.pipeline.tasks.run import TaskRun
 from orchestration.plan.hardware import Hardware, visible_gpus
-from orchestration.tracking.tracker import status_after
+from orchestration.tracking.tracker import parent_run
 
 
 def make_late_audits(
@@ -46,15 +46,9 @@ def make_late_audits(
 
 def _tracked(report: Report, *, settings: AnyRun, journal: Journal, digest: str) -> Report:
     """Make the audits while the run is open in the tracker."""
-    tracker, name = journal.tracker, settings.directory.name
-    tracker.start(name, params={}, tags={"config_digest": digest, "run_dir": name})
-    try:
-        report = with_audits(report, settings=settings, journal=journal)
-    except BaseException as error:
-        tracker.finish_all(status=status_after(error))
-        raise
-    tracker.finish_all(status="FINISHED")
-    return report
+    name = settings.directory.name
+    with parent_run(journal.tracker, name, params={}, tags={"config_digest": digest, "run_dir": name}):
+        return with_audits(report, settings=settings, journal=journal)
 
 
 def _settings(config: Experiment, directory: Path, hardware: Hardware, artifacts: Artifacts) -> AnyRun:

@@ -21,7 +21,7 @@ from orchestration.outputs.timeline import Timeline
 from orchestration.pipeline.run import AnyWritten, Journal
 from orchestration.pipeline.run_costs import counting
 from orchestration.tracking.store import tracking_uri
-from orchestration.tracking.tracker import Tracker, flatten, status_after
+from orchestration.tracking.tracker import Tracker, flatten, parent_run
 
 PROBE_S = 15.0
 """A tracker that does not answer in this time is taken for slow; the first answer of a new SQLite file takes three."""
@@ -93,10 +93,6 @@ def tracked_run(written: AnyWritten, directory: Path, *, tracker: Tracker, below
     params = flatten(config.model_dump(mode="json", exclude={"students"}, exclude_none=True))
     if config.runtime.tracking_uri is None:  # the default store is made only for a run that can begin
         tracker.require_usable(at_most_s=PROBE_S)
-    tracker.start(name, params=params, tags={"config_digest": config.digest(), "run_dir": name}, below=below)
-    try:
+    tags = {"config_digest": config.digest(), "run_dir": name}
+    with parent_run(tracker, name, params=params, tags=tags, below=below):
         yield
-    except BaseException as error:
-        tracker.finish_all(status=status_after(error))
-        raise
-    tracker.finish_all(status="FINISHED")

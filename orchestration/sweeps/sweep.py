@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from orchestration.sweeps.space import fill_config, require_space, trial_config
 from orchestration.sweeps.summary import SWEEP, Summary, best_trial, in_words, lines, markdown, table
 from orchestration.sweeps.trials import Outcome, Trial, TrialLog
 from orchestration.tracking.store import tracking_uri
-from orchestration.tracking.tracker import Point, Tracker, flatten, status_after
+from orchestration.tracking.tracker import Point, Tracker, flatten, parent_run
 from student_train.training.selection import CRITERIA
 
 POLL_S = 0.2
@@ -74,7 +74,7 @@ def run_sweep(
         tracker = opened.enter_context(closing(Tracker(settings.directory, uri=tracking_uri(config))))
         (settings.directory / WRITTEN).write_text(dump_config(config))
         lanes = opened.enter_context(lanes_in(settings.directory))
-        with _tracked(tracker, settings):
+        with _parent_run(tracker, settings):
             return _Sweep(settings, console, tracker, lanes).run()
 
 
@@ -205,20 +205,10 @@ class _Sweep:
         )
 
 
-@contextmanager
-def _tracked(tracker: Tracker, settings: SweepSettings) -> Iterator[None]:
-    """The parent run in MLflow, closed as what it ended as."""
-    tracker.start(
-        settings.directory.name,
-        params=flatten(settings.sweep.model_dump(mode="json", exclude_none=True)),
-        tags={"role": "sweep", "run_dir": settings.directory.name},
-    )
-    try:
-        yield
-    except BaseException as error:
-        tracker.finish_all(status=status_after(error))
-        raise
-    tracker.finish_all(status="FINISHED")
+def _parent_run(tracker: Tracker, settings: SweepSettings) -> AbstractContextManager[None]:
+    """The sweep's own run in MLflow; those of its trials stand below it."""
+    name, said = settings.directory.name, settings.sweep.model_dump(mode="json", exclude_none=True)
+    return parent_run(tracker, name, params=flatten(said), tags={"role": "sweep", "run_dir": name})
 
 
 def _final_metrics(summary: Summary) -> dict[str, float]:

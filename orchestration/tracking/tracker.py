@@ -12,7 +12,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -173,9 +174,27 @@ class Tracker:
         self._delivery.put(action)
 
 
-def status_after(error: BaseException) -> str:
-    """What a run is closed as that this ended: killed where the user or a budget stopped it, else failed."""
-    return "KILLED" if isinstance(error, KeyboardInterrupt | BudgetReached) else "FAILED"
+@contextmanager
+def parent_run(
+    tracker: Tracker,
+    name: str,
+    *,
+    params: Mapping[str, object],
+    tags: Mapping[str, str],
+    below: Path | None = None,
+) -> Iterator[None]:
+    """Keep a parent run open for as long as the context lasts; `below` as in `Tracker.start`.
+
+    It and what is still open below it end as finished, as failed, or as killed where a budget or the user ended them.
+    """
+    tracker.start(name, params=params, tags=tags, below=below)
+    try:
+        yield
+    except BaseException as error:
+        ended_by_choice = isinstance(error, KeyboardInterrupt | BudgetReached)
+        tracker.finish_all(status="KILLED" if ended_by_choice else "FAILED")
+        raise
+    tracker.finish_all(status="FINISHED")
 
 
 def flatten(tree: Mapping[str, object], *, prefix: str = "") -> dict[str, object]:
