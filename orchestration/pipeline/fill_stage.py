@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cache import GenerateRequest, ScoreRequest, TeacherCache
+from cache import GenerateRequest, TeacherCache
 from cache.answers import Request
-from cache.erasures import FORGOTTEN, forgotten_among
+from cache.erasures import forgotten_among
 from configs.places import absolute_root
 from configs.stages import StageConfig
 from orchestration.cluster.door_pool import DoorPool
@@ -19,7 +18,7 @@ from orchestration.fill.budgets import budgets_left
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import FillResult, fill
 from orchestration.fill.refusals import engine_version
-from orchestration.inputs.prompts import Prompt, PromptSet, PromptTable, Rejected
+from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.teachers import Teacher
 from orchestration.outputs.console import StageProgress
 from orchestration.pipeline.compute import Compute
@@ -27,6 +26,7 @@ from orchestration.pipeline.lessons import Lesson, pin_lesson
 from orchestration.pipeline.run import AnyRun, Journal, RunSettings
 from orchestration.pipeline.screened_answers import unlearned_answers
 from orchestration.pipeline.stage import Line, Stage, run_stage
+from orchestration.pipeline.unanswered import without_refused
 from orchestration.pipeline.workers import Workers
 from orchestration.plan.left_out import ASK_AGAIN, forgotten_in_words
 from orchestration.plan.requests import FillPlan, SequenceSet
@@ -306,51 +306,3 @@ class Fill(Stage[FillPlan, FillResult[Request], dict[Request, str]]):
             return "nothing to ask: every row is in the cache"
         text = f"{made.rows:,} new rows, {made.response_tokens:,} response tokens"
         return f"{text}, {made.from_others:,} rows fetched by another pipeline" if made.from_others else text
-
-
-def without_refused(prompts: PromptSet, sets: Sequence[SequenceSet], *, failed: Mapping[Request, str]) -> PromptSet:
-    """The prompts without those of which the teacher could answer nothing, and what it could not answer set aside.
-
-    A row is set aside once, however many samples of it were asked. One that has at least one of its sequences stays.
-    """
-    if not failed:
-        return prompts
-    refused: dict[tuple[int, ...], list[str]] = {}
-    splits, set_aside = {}, []
-    # Windows of plain text begin with one token, which says nothing about the prompts that do.
-    windows = {
-        request: (split, at)
-        for split, rows in prompts.plain.items()
-        for at, request in _windows(rows)
-        if request in failed
-    }
-    for request, reason in failed.items():
-        if request in windows:
-            split, at = windows[request]
-            set_aside.append(Rejected(f"plain-{split}", at, reason, ""))
-        else:
-            refused.setdefault(_prompt_of(request), []).append(reason)
-    about = {each for part in sets for each in part.requests if _prompt_of(each) in refused}
-    wanted = Counter(map(_prompt_of, about))
-    for split, rows in prompts.splits.items():
-        kept = PromptTable()
-        for row in rows:
-            reasons, asked = refused.get(row.asked_ids, []), wanted[row.asked_ids]
-            if reasons:
-                share = f" ({len(reasons)} of its {asked} sequences)" if asked > 1 else ""
-                # What is to be gone must not stand in a run directory.
-                text = "" if FORGOTTEN in reasons else row.text
-                set_aside.append(Rejected(split, row.row, reasons[0] + share, text))
-            if not reasons or len(reasons) < asked:
-                kept.append(row)
-        splits[split] = kept
-    return replace(prompts, splits=splits, rejected=(*prompts.rejected, *set_aside))
-
-
-def _windows(rows: Sequence[Prompt]) -> Iterator[tuple[int, Request]]:
-    """What is asked about each window of plain text, with the number of its text."""
-    return ((each.row, ScoreRequest(each.prompt_ids + (each.gold_ids or ()), 1)) for each in rows)
-
-
-def _prompt_of(request: Request) -> tuple[int, ...]:
-    return request.prompt_ids if isinstance(request, GenerateRequest) else request.token_ids[: request.prompt_len]

@@ -1,5 +1,4 @@
-"""What a teacher could not answer is set aside once a row, asked of nobody again on its version of the engine, and
-learned by nobody."""
+"""What a teacher could not answer is not asked again of its version of the engine."""
 
 from __future__ import annotations
 
@@ -13,8 +12,6 @@ from cache.answers import Request
 from configs.runtime import RuntimeConfig
 from orchestration.fill import refusals
 from orchestration.fill.refusals import engine_version, open_refusals
-from orchestration.inputs.prompts import Prompt, PromptSet, Rejected
-from orchestration.pipeline.fill_stage import without_refused
 from orchestration.plan.requests import SequenceSet, plan_fill
 
 
@@ -27,42 +24,6 @@ def samples(*prompt: int, count: int = 1, limit: int = 5) -> tuple[GenerateReque
 
 def a_set(split: str, *requests: Request, source: str = "teacher") -> SequenceSet:
     return SequenceSet(source, split, requests, k=4)  # type: ignore[arg-type]
-
-
-ONE, TWO, THREE = Prompt(4, "one", (1, 2)), Prompt(7, "two", (3,)), Prompt(9, "three", (5,))
-PROMPTS = PromptSet({"train": (ONE, TWO), "test": (THREE,)}, (Rejected("train", 0, "empty", ""),))
-
-
-def test_a_row_is_set_aside_once_and_leaves_the_prompts_when_nothing_of_it_was_answered() -> None:
-    one, two = samples(1, 2, count=3), samples(3, count=3)
-    sets = [a_set("train", *one, *two), a_set("test", *samples(5))]
-    failed: dict[Request, str] = dict.fromkeys(one, "too long") | {two[1]: "not a number"}
-    found = without_refused(PROMPTS, sets, failed=failed)
-    assert found.splits == {"train": (TWO,), "test": (THREE,)}
-    assert found.rejected == (
-        Rejected("train", 0, "empty", ""),
-        Rejected("train", 4, "too long (3 of its 3 sequences)", "one"),
-        Rejected("train", 7, "not a number (1 of its 3 sequences)", "two"),
-    )
-
-
-def test_a_gold_answer_that_cannot_be_scored_leaves_the_prompt_to_its_own_answers() -> None:
-    gold: Request = ScoreRequest((1, 2, 9, 9), prompt_len=2)
-    alone = without_refused(PROMPTS, [a_set("train", gold, source="gold")], failed={gold: "unknown id"})
-    assert alone.splits["train"] == (TWO,)
-    sets = [a_set("train", gold, source="gold"), a_set("train", *samples(1, 2))]
-    assert without_refused(PROMPTS, sets, failed={gold: "unknown id"}).splits["train"] == (ONE, TWO)
-
-
-def test_prompts_that_nobody_was_asked_stay() -> None:
-    assert without_refused(PROMPTS, [], failed={}) == PROMPTS
-
-
-def test_a_prompt_that_stands_twice_is_set_aside_twice() -> None:
-    twice = PromptSet({"train": (ONE, Prompt(5, "one", (1, 2)))}, ())
-    found = without_refused(twice, [a_set("train", *samples(1, 2), *samples(1, 2))], failed={samples(1, 2)[0]: "no"})
-    assert found.splits == {"train": ()}
-    assert [row.row for row in found.rejected] == [4, 5]
 
 
 class Empty:

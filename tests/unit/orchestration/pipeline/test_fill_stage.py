@@ -10,14 +10,12 @@ from typing import Any
 import pytest
 from pipeline_builders import FakeRun, fake_run
 
-from cache import GenerateRequest, ScoreRequest
 from cache.protocols import Failure
 from configs import BudgetReached
-from orchestration.inputs.prompts import Prompt, PromptSet
+from orchestration.inputs.prompts import PromptSet
 from orchestration.pipeline import fill_stage
-from orchestration.pipeline.fill_stage import AskedTeacher, fill_and_pin, without_refused
+from orchestration.pipeline.fill_stage import AskedTeacher, fill_and_pin
 from orchestration.pipeline.lessons import Lesson
-from orchestration.plan.requests import SequenceSet
 from teacher_server.reference import NoReferenceError
 
 
@@ -148,59 +146,3 @@ def test_an_assistants_files_have_its_name(run: FakeRun) -> None:
     )
     assert (run.settings.directory / "rejected-kd.jsonl").exists()
     assert lesson.paths["teacher-train"] == run.settings.directory / "views" / "kd" / "teacher-train.npz"
-
-
-def prompt(row: int, *ids: int) -> Prompt:
-    return Prompt(row, f"text {row}", prompt_ids=ids)
-
-
-def asked_for(*prompts: Prompt, samples: int = 1) -> SequenceSet:
-    requests = tuple(
-        GenerateRequest(each.asked_ids, stop_ids=(2,), max_new_tokens=4, temperature=1.0, replicate=replicate)
-        for each in prompts
-        for replicate in range(samples)
-    )
-    return SequenceSet("teacher", "train", requests, 4)
-
-
-def test_a_prompt_stays_as_long_as_one_of_its_sequences_was_answered() -> None:
-    one, two = prompt(0, 5, 6), prompt(1, 7)
-    sets = [asked_for(one, two, samples=2)]
-    of_one, of_two = sets[0].requests[:2], sets[0].requests[2:]
-    prompts = PromptSet({"train": (one, two)}, ())
-    left = without_refused(prompts, sets, failed={of_one[0]: "no"} | dict.fromkeys(of_two, "never"))
-    assert left.splits["train"] == (one,)
-    assert [(each.row, each.reason) for each in left.rejected] == [
-        (0, "no (1 of its 2 sequences)"), (1, "never (2 of its 2 sequences)"),
-    ]  # fmt: skip
-
-
-def test_a_prompt_that_the_teacher_saw_more_of_is_found_by_what_it_saw() -> None:
-    one, two = prompt(0, 5, 6), replace(prompt(1, 5, 6), wide_ids=(8, 5, 6))
-    sets = [asked_for(one, two, samples=1)]
-    left = without_refused(PromptSet({"train": (one, two)}, ()), sets, failed={sets[0].requests[1]: "too long"})
-    assert left.splits["train"] == (one,) and [each.row for each in left.rejected] == [1]
-
-
-def test_a_gold_answer_that_cannot_be_scored_sets_its_prompt_aside() -> None:
-    one, two = prompt(0, 5, 6), prompt(1, 7)
-    requests = tuple(ScoreRequest((*each.prompt_ids, 9, 9), len(each.prompt_ids)) for each in (one, two))
-    sets = [SequenceSet("gold", "train", requests, 4)]
-    left = without_refused(PromptSet({"train": (one, two)}, ()), sets, failed={requests[1]: "too long"})
-    assert left.splits["train"] == (one,)
-    assert [(each.split, each.row, each.reason) for each in left.rejected] == [("train", 1, "too long")]
-
-
-def test_a_window_that_cannot_be_scored_says_nothing_about_prompts() -> None:
-    one, window = prompt(0, 5), Prompt(7, "", (5,), (6, 7))
-    asked = ScoreRequest((5, 6, 7), 1)
-    sets = [asked_for(one), SequenceSet("plain", "train", (asked,), 4)]
-    prompts = PromptSet({"train": (one,)}, (), {"train": (window,), "dev": ()})
-    left = without_refused(prompts, sets, failed={asked: "too long"})
-    assert left.splits == prompts.splits and left.plain == prompts.plain
-    assert [(each.split, each.row, each.reason) for each in left.rejected] == [("plain-train", 7, "too long")]
-
-
-def test_nothing_is_set_aside_when_all_was_answered() -> None:
-    prompts = PromptSet({"train": (prompt(0, 5),)}, ())
-    assert without_refused(prompts, [asked_for(*prompts.splits["train"])], failed={}) == prompts
