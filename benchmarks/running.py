@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks.measurement import Failure, Measurement, Row
 from benchmarks.table import Table
 from configs.logs import quiet_environment
+from orchestration.outputs.interrupts import stopped_by_signals
 
 FOLDER = Path(__file__).parent
 TICK_S = 1.0
@@ -60,9 +61,13 @@ def run_all(
 
     Args:
         seconds: How long the next one may take; None for as long as it wants.
+
+    Raises:
+        KeyboardInterrupt: somebody stopped it, with Ctrl-C or another signal; what was started is ended.
     """
     todo = list(benchmarks)
-    with _logs() as logs:
+    # Each has a session of its own, which no signal to this process reaches.
+    with _logs() as logs, stopped_by_signals():
         for place, benchmark in enumerate(todo, start=1):
             table.group(benchmark.name)
             what, since, left = f"{benchmark.name} ({place} of {len(todo)})", time.monotonic(), seconds()

@@ -29,7 +29,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the command line and run; 1 if a part did not come to its end."""
+    """Read the command line and run; 0, 1 if a part did not come to its end, 130 if somebody interrupted."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="One GPU against its own floors.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     given = parser.parse_args(arguments)
@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]  # fmt: skip
     try:
         run_all(parts, table=table, seconds=lambda: SECONDS - (time.monotonic() - started))
+    except KeyboardInterrupt:
+        return 130
     finally:
         table.end()
     return 1 if table.failed else 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import signal
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ from toy_benchmarks import NOISE
 from benchmarks.measurement import Failure, Measurement
 from benchmarks.running import Benchmark, found_benchmarks, run_all
 from benchmarks.table import Table
+from orchestration.outputs.interrupts import INTERRUPTS
 
 SUPPORT = Path(__file__).parents[2] / "support"
 
@@ -75,9 +78,28 @@ def test_one_that_takes_too_long_is_stopped_with_all_that_it_started(
     assert gone(started), "a process that nobody ended"
 
 
+@pytest.mark.parametrize("number", INTERRUPTS)
+def test_who_stops_it_stops_what_it_started(number: signal.Signals, tmp_path: Path) -> None:
+    def stop() -> None:
+        wait_for(tmp_path / "pid")
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=stop).start()
+    with pytest.raises(KeyboardInterrupt):
+        run(toy("hanging", str(tmp_path)))
+    assert gone(int((tmp_path / "pid").read_text(encoding="utf-8"))), "a process that nobody ended"
+
+
 def test_where_no_time_is_left_nothing_is_started() -> None:
     table = run(toy("noisy"), seconds=-3.0)
     assert table.rows["noisy"] == [Failure("no time is left")]
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def gone(pid: int) -> bool:
