@@ -104,6 +104,7 @@ class Desk(ABC, Generic[Question, Record]):
         self._erasures = Erasures()
         self._under_way: dict[Question, asyncio.Task[dict[Question, Record | Failure]]] = {}
         self._fresh: dict[Question, Record] = {}
+        self._also: dict[Question, Record] = {}
         self._waiting_tokens = 0
         self._settled: deque[tuple[float, int]] = deque()
         self._refreshed = -math.inf
@@ -135,6 +136,10 @@ class Desk(ABC, Generic[Question, Record]):
     def find(self, questions: Sequence[Question]) -> list[Record | None]:
         """What the cache has, as far as it was read."""
         ...
+
+    def also_answers(self, question: Question, record: Record) -> Question | None:
+        """Another question that is answered by an answer to this one: the cache knows it once it is written."""
+        return None
 
     @abstractmethod
     async def _asked(self, together: tuple[Question, ...]) -> dict[Question, Record | Failure]:
@@ -204,7 +209,7 @@ class Desk(ABC, Generic[Question, Record]):
         while True:
             written = self.counts.committed_rows
             read = await asyncio.to_thread(self._read, questions)
-            found = [record or self._fresh.get(each) for each, record in zip(questions, read, strict=True)]
+            found = [record or self._unwritten(each) for each, record in zip(questions, read, strict=True)]
             # What was written while the cache was read is in neither of the two.
             if written == self.counts.committed_rows or None not in found:
                 return found
@@ -224,8 +229,10 @@ class Desk(ABC, Generic[Question, Record]):
                 return
             self._writing_fails = False
             self.counts.committed_rows += len(fresh)
-            for name in fresh:
+            for name, record in fresh.items():
                 del self._fresh[name]
+                if (also := self.also_answers(name, record)) is not None:
+                    self._also.pop(also, None)
 
     async def close(self) -> None:
         """Wait for what is under way, and write all that is answered."""
@@ -238,6 +245,9 @@ class Desk(ABC, Generic[Question, Record]):
             with suppress(asyncio.CancelledError):
                 await self._committer
         await self.commit()
+
+    def _unwritten(self, question: Question) -> Record | None:
+        return self._fresh.get(question) or self._also.get(question)
 
     def _unasked(self, questions: Iterable[Question]) -> dict[Question, Record | Failure]:
         """Those of which nobody is asked, and why."""
@@ -306,6 +316,9 @@ class Desk(ABC, Generic[Question, Record]):
         self.counts.failed += len(said) - len(answers)
         self.counts.teacher_tokens += self.tokens(answers.values())
         self._fresh |= answers
+        for each, record in answers.items():
+            if (also := self.also_answers(each, record)) is not None:
+                self._also[also] = record
         if answers and self._committer is None:
             self._committer = asyncio.create_task(self._commit_for_ever())
         return said

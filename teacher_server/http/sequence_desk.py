@@ -77,6 +77,12 @@ class SequenceDesk(Desk[Asked, TeacherRecord]):
                 found[at] = record
         return found
 
+    def also_answers(self, question: Asked, record: TeacherRecord) -> Asked | None:
+        """See `Desk`: what was written with log-probabilities is scored."""
+        if not record.k or isinstance(question.request, ScoreRequest):
+            return None
+        return Asked(_as_score(record), record.k)
+
     async def _asked(self, together: tuple[Asked, ...]) -> dict[Asked, TeacherRecord | Failure]:
         [asked] = together
         stored = await asyncio.to_thread(self._stored_text, asked)

@@ -167,6 +167,24 @@ def test_a_stored_text_is_scored_and_never_written_anew(tmp_path: Path) -> None:
     with_desk(tmp_path, play)
 
 
+def test_what_was_written_a_moment_ago_is_not_scored_again(tmp_path: Path) -> None:
+    async def play(desk: SequenceDesk, slow: Slow) -> None:
+        written = record((await desk.answer(asked([prompt(0)], k=4)))[0])
+        bare = record((await desk.answer(asked([prompt(1)], k=0)))[0])
+        same, other = (ScoreRequest(tuple(each.token_ids.tolist()), 2) for each in (written, bare))
+        for _ in ("not written yet", "in the cache"):
+            [scored] = await desk.answer(asked([same], k=4))
+            assert scored.cached and record(scored).token_ids.tolist() == written.token_ids.tolist()
+            await desk.commit()
+        assert len(slow.asked) == 2
+        # What has no log-probabilities, or too few, answers nobody who wants some.
+        assert record((await desk.answer(asked([other], k=4)))[0]).k == 4
+        assert record((await desk.answer(asked([same], k=8)))[0]).k == 8
+        assert slow.asked[2:] == [other, same]
+
+    with_desk(tmp_path, play)
+
+
 def test_what_is_refused_is_told_and_not_kept(tmp_path: Path) -> None:
     async def play(desk: SequenceDesk, slow: Slow) -> None:
         bad, good = await desk.answer(asked([GenerateRequest((), (2,), 4), prompt(0)], k=0))
