@@ -137,9 +137,9 @@ class Desk(ABC, Generic[Question, Record]):
         """What the cache has, as far as it was read."""
         ...
 
-    def also_answers(self, question: Question, record: Record) -> Question | None:
-        """Another question that is answered by an answer to this one: the cache knows it once it is written."""
-        return None
+    def also_answers(self, question: Question, record: Record) -> Mapping[Question, Record]:
+        """Other questions that an answer to this one answers: what the cache makes of it once it is written."""
+        return {}
 
     @abstractmethod
     async def _asked(self, together: tuple[Question, ...]) -> dict[Question, Record | Failure]:
@@ -231,7 +231,7 @@ class Desk(ABC, Generic[Question, Record]):
             self.counts.committed_rows += len(fresh)
             for name, record in fresh.items():
                 del self._fresh[name]
-                if (also := self.also_answers(name, record)) is not None:
+                for also in self.also_answers(name, record):
                     self._also.pop(also, None)
 
     async def close(self) -> None:
@@ -317,8 +317,7 @@ class Desk(ABC, Generic[Question, Record]):
         self.counts.teacher_tokens += self.tokens(answers.values())
         self._fresh |= answers
         for each, record in answers.items():
-            if (also := self.also_answers(each, record)) is not None:
-                self._also[also] = record
+            self._also |= self.also_answers(each, record)
         if answers and self._committer is None:
             self._committer = asyncio.create_task(self._commit_for_ever())
         return said

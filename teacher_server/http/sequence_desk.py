@@ -77,11 +77,11 @@ class SequenceDesk(Desk[Asked, TeacherRecord]):
                 found[at] = record
         return found
 
-    def also_answers(self, question: Asked, record: TeacherRecord) -> Asked | None:
-        """See `Desk`: what was written with log-probabilities is scored."""
+    def also_answers(self, question: Asked, record: TeacherRecord) -> dict[Asked, TeacherRecord]:
+        """See `Desk`: what was written with log-probabilities is scored, and its text is there."""
         if not record.k or isinstance(question.request, ScoreRequest):
-            return None
-        return Asked(_as_score(record), record.k)
+            return {}
+        return {Asked(_as_score(record), record.k): record, replace(question, k=0): _text_of(record)}
 
     async def _asked(self, together: tuple[Asked, ...]) -> dict[Asked, TeacherRecord | Failure]:
         [asked] = together
@@ -126,3 +126,9 @@ def _generation(request: Request, identity: str) -> tuple[bytes | None, int | No
 
 def _as_score(record: TeacherRecord) -> ScoreRequest:
     return ScoreRequest(tuple(record.token_ids.tolist()), record.prompt_len)
+
+
+def _text_of(record: TeacherRecord) -> TeacherRecord:
+    return replace(
+        record, topk_ids=None, topk_logprobs=None, target_logprobs=None, target_ranks=None, tail_logmass=None
+    )

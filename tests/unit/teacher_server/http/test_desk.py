@@ -167,7 +167,7 @@ def test_a_stored_text_is_scored_and_never_written_anew(tmp_path: Path) -> None:
     with_desk(tmp_path, play)
 
 
-def test_what_was_written_a_moment_ago_is_not_scored_again(tmp_path: Path) -> None:
+def test_what_was_written_a_moment_ago_is_neither_scored_nor_written_again(tmp_path: Path) -> None:
     async def play(desk: SequenceDesk, slow: Slow) -> None:
         written = record((await desk.answer(asked([prompt(0)], k=4)))[0])
         bare = record((await desk.answer(asked([prompt(1)], k=0)))[0])
@@ -175,6 +175,8 @@ def test_what_was_written_a_moment_ago_is_not_scored_again(tmp_path: Path) -> No
         for _ in ("not written yet", "in the cache"):
             [scored] = await desk.answer(asked([same], k=4))
             assert scored.cached and record(scored).token_ids.tolist() == written.token_ids.tolist()
+            [text] = await desk.answer(asked([prompt(0)], k=0))
+            assert text.cached and record(text).k == 0 and record(text).finish == written.finish
             await desk.commit()
         assert len(slow.asked) == 2
         # What has no log-probabilities, or too few, answers nobody who wants some.
