@@ -106,7 +106,7 @@ serve: setup ## open a door to the teacher, for many who ask (docs/service.md)
 test: setup ## the test suite, with a true end-to-end run (about a quarter of an hour on 2 cores)
 	@$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test-slow: setup ## kills, matrices and statistics (up to an hour)
+test-slow: setup ## kills, matrices and statistics (an hour; two and more on slow cores)
 	@$(BIN)/python -m pytest -m slow --timeout 1800
 
 # Each in an environment of its own, .venv-3.12 and so on: what starts no engine, worker group or cluster, and one whole
